@@ -16,6 +16,7 @@ from pvops_core.study.plots import Line, lines, shortened
 from pvops_core.study.rows import COSTS, HERE, ROUND_COSTS, Row, columns
 
 if TYPE_CHECKING:
+    from pvops_core.runs.observation import Observation
     from pvops_core.study.report import StudyReport
 
 MOST_ROWS: Final = 2000
@@ -175,7 +176,7 @@ def _op_bars(told: StudyReport) -> tuple[list[str], dict[str, list[int]]]:
     """Calls that hooks served by op, of each series' first run: those called most, and the rest."""
     answers = told.answers
     counts = {
-        _bar_name(answers, each): told.store.observation(each.rows[0].measured.key).counts.ops
+        _bar_name(answers, each): _ops(told.store.observation(each.rows[0].measured.key))
         for each in answers.series[:_MOST_BARS]
         if each.spreads
     }
@@ -191,6 +192,14 @@ def _op_bars(told: StudyReport) -> tuple[list[str], dict[str, list[int]]]:
         for name, ops in counts.items()
     }
     return [*names, "others"], bars
+
+
+def _ops(observation: Observation) -> Mapping[str, int]:
+    """Calls by op; of a workload those of a round, for which its boot was made, to whole calls."""
+    rounds = tuple(observation.workloads.values())
+    if len(rounds) != 1:
+        return observation.counts.ops
+    return {op: round(number / rounds[0].rounds) for op, number in rounds[0].total.counts.ops.items()}
 
 
 def _bar_name(answers: Answers, series: Series) -> str:
