@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -68,6 +69,22 @@ with Store.write(Path(sys.argv[1])) as store:
     for number in range(int(sys.argv[2]), 10_000):
         store.add(Measured.of(f"{{number:064x}}", observation, "host", 1), observation)
         print(number, flush=True)
+"""
+
+
+_READ_ONLY = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from pvops_core.study.errors import StoreError
+from pvops_core.study.store import Store
+folder = Path({folder!r})
+with Store.read(folder) as store:
+    print(*store.keys(), sep="\\n")
+try:
+    Store.write(folder)
+except StoreError as error:
+    print(error)
 """
 
 
@@ -195,6 +212,24 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError, match="cannot be written: Permission denied"):
         Store.write(tmp_path / "results")
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here (util-linux)")
+def test_a_disk_that_is_read_only_is_read_and_not_written(store: Store, observe: Observe, tmp_path: Path) -> None:
+    """For a superuser, too."""
+    kept = [add(store, number, observe()).key for number in range(3)]
+    script = tmp_path / "script.py"
+    script.write_text(_READ_ONLY.format(path=sys.path, folder=str(store.folder)))
+    place = shlex.quote(str(store.folder))
+    inside = f"mount --bind {place} {place} && mount -o remount,ro,bind {place} || exit 77; {sys.executable} {script}"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"no mounts here: {done.stderr.strip()}")
+    *read, refused = done.stdout.splitlines()
+    assert read == kept, done.stderr
+    assert "results: cannot be written: Read-only file system" in refused
+    assert list(store.keys()) == kept
 
 
 def test_a_file_that_cannot_be_written(store: Store, observe: Observe) -> None:
