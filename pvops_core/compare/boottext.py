@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pvops_core.compare.bootdiff import boot_differences
-from pvops_core.compare.columns import NOT_MEASURED, every_column
+from pvops_core.compare.columns import every_column
 from pvops_core.compare.rounds import round_costs, round_rows
 from pvops_core.errors import printable
 from pvops_core.runs.costs import quantity
@@ -53,9 +53,8 @@ def _costs(observations: Sequence[Observation]) -> Table:
     ends = (Text(o.outcome.value, style="" if o.outcome.finished else "bold red") for o in observations)
     table.add_row("outcome", *ends)
     for column in every_column(observations).columns:
-        values = [column.text(o) for o in observations]
-        if {*values} != {NOT_MEASURED}:
-            table.add_row(" ".join(filter(None, (column.over, column.title))), *values)
+        name = " ".join(filter(None, (column.over, column.title)))
+        table.add_row(name, *(column.text(o) for o in observations))
     table.add_row("console lines", *(quantity(o.console.count("\n")) for o in observations))
     return table
 

@@ -96,7 +96,10 @@ def every_column(observations: Sequence[Observation]) -> Columns:
     of_kernel = any(observation.cell.group.of_kernel for observation in observations)
     calls, own, *others = BOOT_COSTS if of_kernel else COSTS
     forms = (_form(form) for form in forms_of(observations))
-    return Columns((_exact(calls), _exact(own), *forms, *(_exact(cost) for cost in others)))
+    columns = (_exact(calls), _exact(own), *forms, *(_exact(cost) for cost in others))
+    if of_kernel:  # of which some is counted on demand alone
+        columns = tuple(each for each in columns if any(each.text(o) != NOT_MEASURED for o in observations))
+    return Columns(columns)
 
 
 def forms_of(observations: Sequence[Observation]) -> list[str]:

@@ -117,3 +117,12 @@ def test_the_page_shows_boots(comparison: Comparison) -> None:
     assert "2 of 3 call sites differ between native (read at free_initmem) and xen (read when the run ended)" in text
     assert "Phases of the boot" in text
     assert "native here" in text
+
+
+def test_what_no_boot_has_counted_has_neither_row_nor_column(comparison: Comparison) -> None:
+    native = comparison.groups[0].observations[0]
+    for text in (printed(alone := Comparison(grouped([native]))), page(alone).partition("</thead>")[0]):
+        assert "port accesses" in text
+        assert "op calls" not in text.replace("Op calls", "")
+        assert ">instructions" not in text
+    assert "op calls" in printed(comparison)
