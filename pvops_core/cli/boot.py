@@ -155,7 +155,8 @@ def boot(
         raise UsageError("give a KERNEL to boot, --load FILE to go on from a saved boot, or --replay FILE")
     dump_orders = dumps.orders(dump_at, dump_on)
     runoptions.check_folders(events, json, junit, hook_output, save, record, *(order.file for order in dump_orders))
-    Typescripts.check(record, replay, {"load": load, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
+    unknown = {"load": load, "livepatch": livepatch, "livepatch-socket": livepatch_socket, "gdb": gdb}
+    Typescripts.check(record, replay, unknown)
     plugins = tuple(plugin or ())
     if plugins and runoptions.broken_paths(runoptions.load(plugins), plugins):
         return ExitCode.FAULT

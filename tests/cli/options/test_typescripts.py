@@ -139,4 +139,6 @@ def test_what_cannot_be_recorded_is_refused_before_anything_runs(
     assert boot(echoing, "--record", tmp_path / "no" / "folder") == ExitCode.USAGE
     assert boot("--load", "saved", "--record", tmp_path / "typescript") == ExitCode.USAGE
     assert "--record and --load cannot be given together" in capsys.readouterr().err
+    assert boot(echoing, "--gdb", "0", "--record", tmp_path / "typescript") == ExitCode.USAGE
+    assert "--record and --gdb cannot be given together" in capsys.readouterr().err
     assert boot(echoing, echoing, "--record", tmp_path / "typescript") == ExitCode.USAGE
