@@ -24,7 +24,8 @@ KERNEL = "ab" * 32
 CELL = Cell("native", "", MachineKind.X86_64, guest="/vmlinuz", workload="quiet", options={"rtc": "0"})
 MADE = Observation(CELL, Outcome.ENDED, virtual_ns=70, event_log_sha256="cd" * 32, versions={"python": "3.11"})
 STROKES = (Stroke(Look(50), b"ls\r\x80\xff"), Stroke(Look(60, 2), b"", "Ctrl-A x"))
-ALL = st.builds(Stroke, st.builds(Look, st.integers(0, 1 << 62), st.integers(0, 9)), st.binary(), st.text())
+LOOKS = st.builds(Look, st.integers(0, 1 << 62), st.integers(0, 9))
+ALL = st.builds(Stroke, LOOKS, st.binary(), st.text(), st.just(value=False))  # no prompt is had while one is written
 
 
 def script(**changes: object) -> Typescript:
