@@ -32,7 +32,7 @@ def print_boots(group: GroupResult, console: Console, choice: Choice) -> None:
     """Costs, phases, call sites and consoles of one kernel's boots."""
     console.print(Text(group.group.title, style="bold"))
     console.print(_costs(group.observations))
-    if any(o.workloads for o in group.observations):
+    if any(o.rounds for o in group.observations):
         console.print(_rounds(group.observations))
     if any(o.points for o in group.observations):
         console.print(_phases(group.observations, choice.phases))

@@ -26,7 +26,7 @@ _NAMED: Final[Mapping[str, Callable[[Counts], Mapping[str, int]]]] = {
 
 def round_costs(observations: Sequence[Observation]) -> list[Cost[Charged]]:
     """The costs that a round of some workload was charged."""
-    totals = [rounds.total for o in observations for rounds in o.workloads.values()]
+    totals = [rounds.total for o in observations for rounds in o.rounds.values()]
     return [cost for cost in BOOT_COSTS if cost.key not in _ASIDE and any(map(cost.of, totals))]
 
 
@@ -35,7 +35,7 @@ def round_rows(observations: Sequence[Observation]) -> Iterator[tuple[str, str, 
     costs = round_costs(observations)
     for name in workloads_of(observations):
         for o in observations:
-            rounds = o.workloads.get(name)
+            rounds = o.rounds.get(name)
             yield (
                 name,
                 o.cell.backend,
@@ -45,7 +45,7 @@ def round_rows(observations: Sequence[Observation]) -> Iterator[tuple[str, str, 
 
 def round_counters(observations: Sequence[Observation], workload: str) -> Iterator[tuple[str, str, list[str]]]:
     """Of one workload: what is counted, its name, and how often a round had it on each backend."""
-    of_each = [o.workloads.get(workload) for o in observations]
+    of_each = [o.rounds.get(workload) for o in observations]
     for kind, counted in _NAMED.items():
         counts = [counted(rounds.total.counts) if rounds else {} for rounds in of_each]
         for name in dict.fromkeys(name for each in counts for name in each):
@@ -59,4 +59,4 @@ def round_counters(observations: Sequence[Observation], workload: str) -> Iterat
 
 def workloads_of(observations: Sequence[Observation]) -> list[str]:
     """The workloads of which some run made rounds, in order."""
-    return list(dict.fromkeys(name for o in observations for name in o.workloads))
+    return list(dict.fromkeys(name for o in observations for name in o.rounds))

@@ -83,7 +83,7 @@ class Observation(JsonRecord, frozen=True):
         points: Named points of a real kernel's boot, in the order in which they were met: `start_kernel`,
             `alternatives`, `paravirt`, `patched`, `free_initmem`, `init`, `power-off`.
         inside: What looking inside a kernel's boot found.
-        workloads: What the rounds of each workload took, by its name, in the order in which they were made.
+        rounds: What the rounds of each workload took, by its name, in the order in which they were made.
         livepatch: What was done to the kernel's live patches by `--livepatch` and `--livepatch-socket`.
         vcpus_started: Virtual CPUs that the guest has started, the first among them; fewer than `vcpus` where it left
             some alone.
@@ -113,7 +113,7 @@ class Observation(JsonRecord, frozen=True):
     sites_note: str = ""
     points: Mapping[str, BootPoint] = field(default_factory=dict)
     inside: Inside = Inside()
-    workloads: Mapping[str, Rounds] = field(default_factory=dict)
+    rounds: Mapping[str, Rounds] = field(default_factory=dict)
     livepatch: LivePatched = LivePatched()
     vcpus_started: Count = 0
     instructions: Count = 0

@@ -196,7 +196,7 @@ def _op_bars(told: StudyReport) -> tuple[list[str], dict[str, list[int]]]:
 
 def _ops(observation: Observation) -> Mapping[str, int]:
     """Calls by op; of a workload those of a round, for which its boot was made, to whole calls."""
-    rounds = tuple(observation.workloads.values())
+    rounds = tuple(observation.rounds.values())
     if len(rounds) != 1:
         return observation.counts.ops
     return {op: round(number / rounds[0].rounds) for op, number in rounds[0].total.counts.ops.items()}

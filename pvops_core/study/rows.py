@@ -34,7 +34,7 @@ _SITES: tuple[Cost[Observation], ...] = (
 
 def _of_round(cost: Cost[Charged]) -> Cost[Observation]:
     def number(observation: Observation) -> float:
-        (rounds,) = observation.workloads.values()
+        (rounds,) = observation.rounds.values()
         return round(cost.of(rounds.total) / rounds.rounds, _DECIMALS)
 
     return Cost(f"round_{cost.key}", f"{cost.title} a round", f"{cost.explanation}, in one round", number)
@@ -148,7 +148,7 @@ class Measured(JsonRecord, frozen=True):
 def _known(cost: Cost[Observation], observation: Observation) -> bool:
     """Whether it was counted; what a round takes, where a workload came to its end."""
     base = COSTS[ROUND_COSTS.get(cost.key, cost.key)]
-    return known(base, observation) and (base is cost or len(observation.workloads) == 1)
+    return known(base, observation) and (base is cost or len(observation.rounds) == 1)
 
 
 LOST: Final = frozenset({Outcome.TIMEOUT, Outcome.DIED, Outcome.MEMORY, Outcome.GARBAGE, Outcome.ERROR})

@@ -98,8 +98,7 @@ def test_a_page_makes_no_folders_but_pvops_own(tmp_path: Path) -> None:
         environment.pop(name, None)
     subprocess.run([sys.executable, "-m", "pvops_core", *words], env=environment, check=True, capture_output=True)
     assert {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_dir()} <= {
-        ".cache/pvops/code",
-        ".cache", ".cache/pvops", ".cache/pvops/matplotlib"
+        ".cache", ".cache/pvops", ".cache/pvops/code", ".cache/pvops/matplotlib", ".cache/pvops/verdicts",
     }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def test_a_boot_goes_on(kernel: Path, saved: Path, tmp_path: Path, capsys: pytes
         (["--load", "KERNEL"], "magic: is no saved session"),
         (["KERNEL", "--save", "x"], "--stop-at or --until ends the run: give one of them"),
         (["KERNEL", "--stop-at", "start", "--save", "nowhere/x"], "its folder does not exist"),
-        ([], "give a KERNEL to boot, or --load FILE"),
+        ([], "give a KERNEL to boot, --load FILE to go on"),
         (["--load", "SAVED", "--stop-at", "0ns"], "has come by 0ns before"),
     ],
 )

@@ -49,7 +49,7 @@ def test_what_is_between_the_marks_is_counted_and_told(tmp_path: Path, capsys: p
     )
     assert status == 0
     (cell,) = document["cells"]
-    found = cell["workloads"]["fork"]
+    found = cell["rounds"]["fork"]
     assert (found["rounds"], found["value"]) == (4, 10)
     total = found["total"]
     assert total["counts"]["machine"] == {"port_writes": 4}
@@ -101,5 +101,5 @@ def test_a_boot_of_one_tells_of_it_too(tmp_path: Path, capsys: pytest.CaptureFix
     kernel = kernel_of(tmp_path, mark(0) + say("*\n") + mark(1) + say(FAIR) + POWER_OFF)
     target = tmp_path / "boot.json"
     assert main(["boot", str(kernel), "--memory", "32", "--workload", "fork:4", "--json", str(target)]) == 0
-    assert json.loads(target.read_text())["workloads"]["fork"]["rounds"] == 4
+    assert json.loads(target.read_text())["rounds"]["fork"]["rounds"] == 4
     assert "a round of fork" in capsys.readouterr().out

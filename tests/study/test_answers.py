@@ -59,7 +59,7 @@ def test_of_workloads_it_is_told_what_a_round_takes(make_row: MakeRow) -> None:
     def row(backend: str, hypercalls: int) -> Row:
         counts = Counts(platform=PlatformCounts({"iret": hypercalls} if hypercalls else {}, {"syscall": 50}))
         rounds = Rounds(20, 210, Amounts(counts, 1000))
-        return make_row(backend, cell=KERNEL, workloads={"fork": rounds}, counts=counts)
+        return make_row(backend, cell=KERNEL, rounds={"fork": rounds}, counts=counts)
 
     found = answers(row("native", 10), row("xen", 25))
     assert found.costs == ["round_traps", "round_hypercalls", "round_instructions", "wall_s"]

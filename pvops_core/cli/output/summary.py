@@ -73,7 +73,7 @@ def summary(observation: Observation) -> Iterator[str]:
 
 
 def _on_the_way(observation: Observation) -> Iterator[str]:
-    for name, rounds in observation.workloads.items():
+    for name, rounds in observation.rounds.items():
         costs = (f"{cost.title} {per_round(cost, rounds)}" for cost in COSTS if cost.of(rounds.total))
         yield _row(f"a round of {name}", ", ".join(costs))
     for name, point in observation.points.items():

@@ -184,7 +184,7 @@ class KernelExtras(RunExtras):
         """What was asked for."""
         del ending
         return {
-            **({"workloads": self._meter.found()} if self._meter else {}),
+            **({"rounds": self._meter.found()} if self._meter else {}),
             **self._sampler.found(),
             "inside": self._inspectors.found(),
             **({"livepatch": self._live.found()} if self._live else {}),

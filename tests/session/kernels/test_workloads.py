@@ -41,7 +41,7 @@ def test_all_workloads_on_bare_metal_and_xen_with_two_processors(
     """All counters are of the rounds alone: what one takes is known from how the kernel works."""
     document = compared(kernel_path(CLOUD), tmp_path / "c.json", "native,xen", "--cpus", "2", "--ops", "write_cr3")
     assert document["equal"], document["groups"][0]["differences"]
-    native, xen = (cell["workloads"] for cell in document["cells"])
+    native, xen = (cell["rounds"] for cell in document["cells"])
     for found in (native, xen):
         assert {name: each["value"] for name, each in found.items()} == values(2)
         assert {each["rounds"] for each in found.values()} == {ROUNDS}
@@ -66,6 +66,6 @@ def test_all_workloads_on_bare_metal_and_xen_with_two_processors(
 @pytest.mark.slow
 def test_all_workloads_in_32_bits(kernel_path: Callable[[str], Path], tmp_path: Path) -> None:
     document = compared(kernel_path(PAE), tmp_path / "c.json", "native")
-    (found,) = (cell["workloads"] for cell in document["cells"])
+    (found,) = (cell["rounds"] for cell in document["cells"])
     assert {name: each["value"] for name, each in found.items()} == values(1)
     assert found["syscall"]["total"]["counts"]["machine"]["software_interrupts"] == ROUNDS
