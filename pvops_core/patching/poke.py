@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import attrs
 import numpy as np
@@ -272,8 +272,11 @@ def _unobserved(_step: PokeStep) -> None:
     """The observer of a transaction that nobody watches."""
 
 
-_POKERS: WeakKeyDictionary[Machine, Poker] = WeakKeyDictionary()
-"""Each machine's: two that write the same text would each know half of who holds it."""
+_POKERS: WeakValueDictionary[int, Poker] = WeakValueDictionary()
+"""Each machine's, by its id(): two that write the same text would each know half of who holds it.
+
+A poker refers to its machine. So a table that kept pokers by machines would keep both, and all their memory, for ever.
+"""
 
 
 class Poker:
@@ -299,9 +302,9 @@ class Poker:
         returns: Returns | None = None,
     ) -> None:
         # Two pokers of one machine would each know half of who holds what.
-        if machine in _POKERS:
+        if id(machine) in _POKERS:
             raise PatchError("a machine has one poker, and this one has its own already")
-        _POKERS[machine] = self
+        _POKERS[id(machine)] = self
         self._machine = machine
         self._translate = translate
         self.returns: Returns = returns or StackScan(machine)
@@ -312,7 +315,7 @@ class Poker:
     def of(machine: Machine) -> Poker:
         """The poker of a machine; PatchError if it has none yet."""
         try:
-            return _POKERS[machine]
+            return _POKERS[id(machine)]
         except KeyError:
             raise PatchError("the machine has no poker yet") from None
 

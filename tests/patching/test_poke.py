@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -319,3 +321,11 @@ def test_a_machine_has_one_poker() -> None:
         assert Poker.of(made) is first
         with pytest.raises(PatchError, match="one poker"):
             poker(made)
+
+
+def test_nothing_keeps_a_machine_for_its_poker() -> None:
+    with machine(1) as made:
+        of, there = ref(poker(made)), ref(made)
+    del made
+    gc.collect()
+    assert (of(), there()) == (None, None)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
@@ -27,6 +29,16 @@ def test_a_kernel_prints_and_powers_off(boot: Boot, bits: int) -> None:
     assert session.machine.kind is (MachineKind.X86_64 if bits == 64 else MachineKind.PAE)
     assert session.run().reason == "poweroff"
     assert bytes(session.platform.console) == b"OK"
+
+
+def test_nothing_keeps_the_machine_of_a_session_that_is_over(backends: dict[str, Backend], elf: MakeElf) -> None:
+    kernel = Kernel(load_image(elf(SAY_OK + POWER_OFF, 64)), b"", "")
+    with Session(kernel, (backends["native"],), memory=32 << 20) as session:
+        session.run()
+        there = ref(session.machine)
+    del session
+    gc.collect()
+    assert there() is None
 
 
 def test_a_run_ends_at_the_text_waited_for(boot: Boot) -> None:
