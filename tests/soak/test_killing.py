@@ -33,7 +33,7 @@ def results(folder: Path, seeds: int, **fields: object) -> Path:
             observation = Observation(Cell("native", "6.1-64", MachineKind.X86_64, seed=seed), Outcome.POWEROFF)
             measured = replace(Measured.of(f"{seed:064x}", observation, "host", 1), **fields)
             store.add(measured, observation)
-            axes = Axes("builtin", "6.1-64", "x86_64", 16, 1, "", "", "", seed, 1, "native")
+            axes = Axes("builtin", "6.1-64", "x86_64", 16, 1, "", "", "", "", seed, 1, "native")
             planned.append(PlannedRow(axes, "", "", measured.key))
         store.note(planned, {})
     return folder
