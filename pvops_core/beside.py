@@ -42,3 +42,21 @@ def replacing(path: Path, what: str) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or failure
         raise HostError(f"{path} cannot be written: {reason}") from failure
+
+
+def write_at(file: int, data: bytes | memoryview, at: int) -> None:
+    """Write all of some bytes to an open file.
+
+    Args:
+        file: its descriptor.
+        data: the bytes.
+        at: offset of the first.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    with memoryview(data) as rest:
+        done = 0
+        while done < len(rest):
+            # A call may write less than it is given: 0x7ffff000 bytes are the most (write(2)).
+            done += os.pwrite(file, rest[done:], at + done)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from pvops_core.beside import write_at
 from pvops_core.dumps.notes import BITS, HEADER
 from pvops_core.x86 import PAGE
 
@@ -88,10 +89,10 @@ def write(file: int, notes: bytes, stretches: Sequence[Stretch], pieces: Iterabl
         }
         for each in stretches
     ]
-    _put(file, b"".join((ident, *(_PHDR.packed(BITS, header) for header in headers), notes)), 0)
+    write_at(file, b"".join((ident, *(_PHDR.packed(BITS, header) for header in headers), notes)), 0)
     for physical, data in pieces:
         for first, last in used(data):
-            _put(file, data[first:last].data, begin + physical + first)
+            write_at(file, data[first:last].data, begin + physical + first)
 
 
 def _place(stretch: Stretch) -> int:
@@ -103,10 +104,3 @@ def used(data: npt.NDArray[np.uint8]) -> Iterable[tuple[int, int]]:
     held = data.view(np.uint64).reshape(-1, PAGE // 8).any(axis=1)
     borders = np.flatnonzero(np.diff(held, prepend=False, append=False)) * PAGE
     yield from ((int(first), int(last)) for first, last in borders.reshape(-1, 2))
-
-
-def _put(file: int, data: bytes | memoryview, at: int) -> None:
-    with memoryview(data) as rest:
-        done = 0
-        while done < len(rest):
-            done += os.pwrite(file, rest[done:], at + done)

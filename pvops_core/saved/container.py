@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from pvops_core.beside import write_at
 from pvops_core.machine.memory import MemorySnapshot
 from pvops_core.saved.errors import SavedError
 from pvops_core.saved.front import Head, Making, opened, pack, read_front, unreadable
@@ -36,17 +37,9 @@ def write(file: int, told: tuple[Key, Making, str, int, int], states: bytes, mem
         front, begin = pack(Head(*told, runs, digest_of(contents, runs)), states, memory.size)
         # Memory that is zero becomes holes: only the runs are written.
         os.ftruncate(file, begin + memory.size)
-        _put(file, front, 0)
+        write_at(file, front, 0)
         for first, pages in runs:
-            _put(file, contents[first * PAGE : (first + pages) * PAGE], begin + first * PAGE)
-
-
-def _put(file: int, data: bytes | memoryview, at: int) -> None:
-    with memoryview(data) as rest:
-        done = 0
-        while done < len(rest):
-            # A call may write less than it is given: 0x7ffff000 bytes are the most (write(2)).
-            done += os.pwrite(file, rest[done:], at + done)
+            write_at(file, contents[first * PAGE : (first + pages) * PAGE], begin + first * PAGE)
 
 
 def read(path: Path) -> Opened:

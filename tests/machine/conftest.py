@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.machine import BareMetal, Machine, MachineKind, Vcpu
+from pvops_core.testing.assembly import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GDT, IDT, TSS, HANDLERS, CODE, TABLES = 0x1000, 0x2000, 0x4000, 0x8000, 0x10000, 0x80000
-USER_CODE, DATA = 0x18000, 0x30000
+USER_CODE, DATA, GATES = 0x18000, 0x30000, 0x50000
 STACK, RING0_STACK, IST_STACK, USER_STACK, RING1_STACK = 0x20000, 0x22000, 0x24000, 0x26000, 0x28000
 KCS, KSS, USS, UCS, R1CS, R1SS, TR = 0x08, 0x10, 0x1B, 0x23, 0x29, 0x31, 0x38
 P, W, U, NX = 1, 2, 4, 1 << 63
@@ -165,6 +166,16 @@ class Rig:
         for index, word in enumerate(words):
             self.cpu.virtual.set_number(self.cpu.rsp + index * self.size, self.size, word)
         self.code("48cf" if self.long else "cf")
+
+
+def call_a_gate(rig: Rig, kind: MachineKind) -> list[int]:
+    """Make the code a call of a gate at GATES and the end; gives who has called it."""
+    called: list[int] = []
+    rig.machine.gates.map(GATES, 1)
+    rig.memory.write(GATES, rig.machine.gates.text)
+    rig.machine.gates.bind(0, lambda vcpu: called.append(vcpu.index))
+    rig.code(assemble(f"mov eax, {GATES}; call {'rax' if rig.long else 'eax'}; nop; hlt", kind.bits, CODE))
+    return called
 
 
 @pytest.fixture(params=list(MachineKind), ids=lambda kind: kind.value)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.backends import chain, load_backends
-from pvops_core.guests import Kernel
 from pvops_core.prompt.completion import Completer, GuestNames, quoted
-from pvops_core.session import Session
-from tests.session.selfpatching import SelfPatching
 
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    backends = load_backends().backends
-    kernel = Kernel(SelfPatching.of("mmu.write_cr3").build())
-    with Session(kernel, chain(backends["native"], backends), memory=32 << 20) as made:
-        yield made
+if TYPE_CHECKING:
+    from pvops_core.session import Session
 
 
 @pytest.mark.parametrize(

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pvops_core.backends import chain, load_backends
 from pvops_core.errors import UsageError
-from pvops_core.guests import Kernel
 from pvops_core.prompt.console import open_prompt, run_script
-from pvops_core.session import Session
-from tests.session.selfpatching import SelfPatching
 
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    backends = load_backends().backends
-    kernel = Kernel(SelfPatching.of("mmu.write_cr3").build())
-    with Session(kernel, chain(backends["native"], backends), memory=32 << 20) as made:
-        yield made
+if TYPE_CHECKING:
+    from pvops_core.session import Session
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,13 @@ import pytest
 from pvops_core.machine import MachineKind
 from pvops_core.machine.exits.handlers import Handlers
 from pvops_core.testing.assembly import assemble
-from tests.machine.conftest import CODE, DATA
+from tests.machine.conftest import CODE, DATA, GATES, call_a_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.machine import Machine, Vcpu
     from tests.machine.conftest import Rig
-
-GATES = 0x50000
 
 
 def step(rig: Rig, vcpu: Vcpu | None = None) -> int:
@@ -70,11 +68,7 @@ def test_a_step_of_one_that_sleeps_waits_until_it_wakes(make_rig: Callable[..., 
 
 def test_a_step_onto_a_gate_comes_before_its_call(kind: MachineKind, make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(kind)
-    called: list[int] = []
-    rig.machine.gates.map(GATES, 1)
-    rig.memory.write(GATES, rig.machine.gates.text)
-    rig.machine.gates.bind(0, lambda vcpu: called.append(vcpu.index))
-    rig.code(assemble(f"mov eax, {GATES}; call {'rax' if rig.long else 'eax'}; nop; hlt", kind.bits, CODE))
+    called = call_a_gate(rig, kind)
     assert [step(rig), step(rig)][1] == GATES
     assert not called
     assert step(rig) == rig.machine.gates.return_address

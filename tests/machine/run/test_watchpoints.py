@@ -9,7 +9,7 @@ import pytest
 from pvops_core.errors import MachineError
 from pvops_core.machine import MachineKind
 from pvops_core.testing.assembly import assemble
-from tests.machine.conftest import CODE, DATA, P, W
+from tests.machine.conftest import CODE, DATA, GATES, P, W, call_a_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from tests.machine.conftest import Rig
 
-GATES, ALIAS = 0x50000, 0x60000
+ALIAS = 0x60000
 
 
 def prepared(make_rig: Callable[..., Rig], kind: MachineKind, text: str, **options: int) -> Rig:
@@ -92,11 +92,7 @@ def test_every_vcpu_is_watched_and_the_run_is_as_if_none_were(make_rig: Callable
 
 def test_a_gate_behind_the_access_is_called_once(kind: MachineKind, make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(kind)
-    called: list[int] = []
-    rig.machine.gates.map(GATES, 1)
-    rig.memory.write(GATES, rig.machine.gates.text)
-    rig.machine.gates.bind(0, lambda vcpu: called.append(vcpu.index))
-    rig.code(assemble(f"mov eax, {GATES}; call {'rax' if rig.long else 'eax'}; nop; hlt", kind.bits, CODE))
+    called = call_a_gate(rig, kind)
     rig.machine.watch_at(rig.cpu.rsp - kind.pointer_size, 4, lambda _: rig.machine.pause())
     assert rig.run() == "paused"
     assert (rig.cpu.rip, called) == (GATES, [])
@@ -106,11 +102,7 @@ def test_a_gate_behind_the_access_is_called_once(kind: MachineKind, make_rig: Ca
 
 def test_a_breakpoint_at_a_gate_comes_before_its_call(kind: MachineKind, make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(kind)
-    called: list[int] = []
-    rig.machine.gates.map(GATES, 1)
-    rig.memory.write(GATES, rig.machine.gates.text)
-    rig.machine.gates.bind(0, lambda vcpu: called.append(vcpu.index))
-    rig.code(assemble(f"mov eax, {GATES}; call {'rax' if rig.long else 'eax'}; nop; hlt", kind.bits, CODE))
+    called = call_a_gate(rig, kind)
     rig.machine.break_at(GATES, lambda _: rig.machine.pause())
     assert rig.run() == "paused"
     assert (rig.cpu.rip, called) == (GATES, [])
